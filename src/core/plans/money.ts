@@ -194,6 +194,19 @@ function periodAt({ periodStartMs, periodEndMs }: Pick<Billing, "periodStartMs" 
   return { startMs: periodEndMs, endMs: aMonthAfter(periodEndMs) };
 }
 
+/** The billing period of an instant and the one before, for a tenant with any plan. Without a subscription they are calendar months. */
+export function billingPeriods(billing: Billing | undefined, nowMs: number) {
+  const current = periodAt(billing ?? noBilling, nowMs);
+  return { current, previous: { startMs: aMonthBefore(current.startMs), endMs: current.startMs } };
+}
+
+/** The same day of the month before, or its last one. */
+function aMonthBefore(atMs: number): number {
+  const at = new Date(atMs);
+  const lastDay = new Date(Date.UTC(at.getUTCFullYear(), at.getUTCMonth(), 0)).getUTCDate();
+  return Date.UTC(at.getUTCFullYear(), at.getUTCMonth() - 1, Math.min(at.getUTCDate(), lastDay)) + (atMs % DAY_MS);
+}
+
 function calendarMonth(atMs: number): { startMs: number; endMs: number } {
   const at = new Date(atMs);
   const [year, month] = [at.getUTCFullYear(), at.getUTCMonth()];

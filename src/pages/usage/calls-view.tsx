@@ -36,8 +36,8 @@ export function callOfReceipt(c: HttpContext, { receipt }: CallsView, path: stri
   return receipt === undefined ? undefined : c.redirect(`${path}/${encodeURIComponent(receipt)}`, 303);
 }
 
-/** The last calls of the path's tenant. `path`: of the page, which the customer has and the operator. */
-export async function callsView(c: HttpContext, query: CallsView, path: string): Promise<Child> {
+/** The last calls of the path's tenant. `path`: of the page, which the customer has and the operator. `csv`: of its file. */
+export async function callsView(c: HttpContext, query: CallsView, path: string, csv?: string): Promise<Child> {
   const { after, tool, key, outcome } = query;
   const filters = { tool, key, outcome };
   const control = joinBatches(c.get("context").control);
@@ -74,6 +74,13 @@ export async function callsView(c: HttpContext, query: CallsView, path: string):
         }
       />
       <NextPage url={path + queryOf(filters)} next={found.next} />
+      {csv !== undefined && found.calls.length > 0 && (
+        <p class="small">
+          <a href={csv + queryOf({ ...filters, after: after === "" ? undefined : after })} download="">
+            Download these and the next calls, up to 1,000 (CSV)
+          </a>
+        </p>
+      )}
       {found.recentSince !== null && (
         <p class="muted small">
           Keys, times and failed calls are known since <Instant at={found.recentSince} />. Earlier calls are those that

@@ -1,43 +1,7 @@
-// A range of whole days (UTC) in the address of a page: links to the usual ranges, and a form for any other one.
+// The range of a page in its address: links to the usual ranges, and a form for any other one.
 import type { FC } from "hono/jsx";
-import { DAY_MS } from "../../core/time.ts";
-import { dayOf } from "../../metering/invoice.ts";
 import { Field } from "../parts/form.tsx";
-
-export interface Days {
-  /** Days such as `2026-11-28`, both included. */
-  from: string;
-  to: string;
-}
-
-interface Preset extends Days {
-  text: string;
-}
-
-/** The usual ranges that end today, and the month before. */
-function presets(nowMs: number): Preset[] {
-  const today = dayOf(nowMs);
-  const back = (days: number): string => dayOf(nowMs - days * DAY_MS);
-  const month = today.slice(0, 7);
-  const lastDayMs = Date.parse(`${month}-01`) - DAY_MS;
-  return [
-    { text: "Today", from: today, to: today },
-    { text: "7 days", from: back(6), to: today },
-    { text: "30 days", from: back(29), to: today },
-    { text: "This month", from: `${month}-01`, to: today },
-    { text: "Last month", from: `${dayOf(lastDayMs).slice(0, 7)}-01`, to: dayOf(lastDayMs) },
-  ];
-}
-
-/** The range of the query in order of time. A day that is missing is chosen so that there are 30 days. */
-export function shownDays({ from, to }: { from?: string | undefined; to?: string | undefined }, nowMs: number): Days {
-  const last = to ?? (from === undefined ? dayOf(nowMs) : dayOf(Date.parse(from) + REST_MS));
-  const first = from ?? dayOf(Date.parse(last) - REST_MS);
-  return first <= last ? { from: first, to: last } : { from: last, to: first };
-}
-
-/** The days after the first one of the usual range. */
-const REST_MS = 29 * DAY_MS;
+import type { Preset, ShownRange } from "./shown-range.ts";
 
 /** `?from=…&to=…` with the other parameters. One without a value is left out. */
 export function query(parameters: Readonly<Record<string, string | undefined>>): string {
@@ -47,31 +11,32 @@ export function query(parameters: Readonly<Record<string, string | undefined>>):
 
 interface RangeProps {
   path: string;
-  days: Days;
+  shown: ShownRange;
+  presets: readonly Preset[];
   /** The page's other parameters, which stay. */
   others: Readonly<Record<string, string | undefined>>;
-  nowMs: number;
 }
 
-export const Range: FC<RangeProps> = ({ path, days, others, nowMs }) => (
-  <div class="range">
-    <nav class="tabs" aria-label="Range">
-      {presets(nowMs).map(({ text, from, to }) => (
-        <a
-          href={path + query({ ...others, from, to })}
-          aria-current={from === days.from && to === days.to ? "true" : undefined}
-        >
-          {text}
-        </a>
-      ))}
-    </nav>
-    <form method="get" action={path} class="inline">
-      {Object.entries(others).map(
-        ([name, value]) => value !== undefined && <input type="hidden" {...{ name, value }} />,
-      )}
-      <Field label="From" name="from" type="date" value={days.from} isRequired />
-      <Field label="To" name="to" type="date" value={days.to} isRequired />
-      <button>Show</button>
-    </form>
-  </div>
-);
+export const Range: FC<RangeProps> = ({ path, shown, presets, others }) => {
+  const isShown = ({ from, to, last }: Preset["address"]): boolean =>
+    from === shown.address.from && to === shown.address.to && last === shown.address.last;
+  return (
+    <div class="range">
+      <nav class="tabs" aria-label="Range">
+        {presets.map(({ text, address }) => (
+          <a href={path + query({ ...others, ...address })} aria-current={isShown(address) ? "true" : undefined}>
+            {text}
+          </a>
+        ))}
+      </nav>
+      <form method="get" action={path} class="inline">
+        {Object.entries(others).map(
+          ([name, value]) => value !== undefined && <input type="hidden" {...{ name, value }} />,
+        )}
+        <Field label="From" name="from" type="date" value={shown.from} isRequired />
+        <Field label="To" name="to" type="date" value={shown.to} isRequired />
+        <button>Show</button>
+      </form>
+    </div>
+  );
+};

@@ -9,7 +9,7 @@ import { planActs } from "./acts/plan.tsx";
 import { stateActs } from "./acts/state.tsx";
 import { showConfigurationPage, submitConfiguration } from "./configuration/configuration.tsx";
 import { CallsView } from "../../usage/calls-view.tsx";
-import { UsageView } from "../../usage/usage-view.tsx";
+import { UsageView } from "../../usage/usage-figures.ts";
 import { showTenantData } from "./data.tsx";
 import { showTenantPeople } from "./people.tsx";
 import { showTenantPage } from "./tenant.tsx";

@@ -2,7 +2,8 @@
 import type { HttpContext } from "../../../http.ts";
 import { callView } from "../../usage/call-view.tsx";
 import { type CallsView, callOfReceipt, callsView } from "../../usage/calls-view.tsx";
-import { type UsageView, usageView } from "../../usage/usage-view.tsx";
+import type { UsageView } from "../../usage/usage-figures.ts";
+import { usageView } from "../../usage/usage-view.tsx";
 import { operatorPage } from "../operator-page.tsx";
 import { TENANTS_PATH, tenantOnPage, tenantPath } from "./acts/act.tsx";
 import { TenantTabs } from "./tenant-parts.tsx";

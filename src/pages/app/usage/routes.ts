@@ -2,14 +2,16 @@
 // account.
 import { type Route, route } from "../../../http.ts";
 import { CallsView } from "../../usage/calls-view.tsx";
-import { UsageView } from "../../usage/usage-view.tsx";
+import { UsageView } from "../../usage/usage-figures.ts";
 import { InvoicesView, showInvoicePage, showInvoicesPage } from "./invoices.tsx";
 import { ReportView, ReportsView, showReportPage, showReportsPage } from "./reports.tsx";
-import { showCallPage, showCallsPage, showUsagePage } from "./usage.tsx";
+import { downloadCalls, downloadUsage, showCallPage, showCallsPage, showUsagePage } from "./usage.tsx";
 
 // oxfmt-ignore
 export const usageRoutes: readonly Route[] = [
   route("GET /app/:tenantId/usage", "tenant_admin", showUsagePage, { isPage: true, action: "showUsagePage", permission: "usage:read", query: UsageView }),
+  route("GET /app/:tenantId/usage.csv", "tenant_admin", downloadUsage, { isPage: true, isDownload: true, action: "downloadUsage", permission: "usage:read", query: UsageView }),
+  route("GET /app/:tenantId/calls.csv", "tenant_admin", downloadCalls, { isPage: true, isDownload: true, action: "downloadCalls", permission: "usage:read", query: CallsView }),
   route("GET /app/:tenantId/calls", "tenant_admin", showCallsPage, { isPage: true, action: "showCallsPage", permission: "usage:read", query: CallsView }),
   route("GET /app/:tenantId/calls/:receipt", "tenant_admin", showCallPage, { isPage: true, action: "showCallPage", permission: "usage:read" }),
   route("GET /app/:tenantId/invoices", "tenant_admin", showInvoicesPage, { isPage: true, action: "showInvoicesPage", permission: "billing:manage", query: InvoicesView }),

@@ -2,7 +2,9 @@
 import type { HttpContext } from "../../../http.ts";
 import { callView } from "../../usage/call-view.tsx";
 import { type CallsView, callOfReceipt, callsView } from "../../usage/calls-view.tsx";
-import { type UsageView, usageView } from "../../usage/usage-view.tsx";
+import type { UsageView } from "../../usage/usage-figures.ts";
+import { callsCsv, usageCsv } from "../../usage/usage-csv.ts";
+import { usageView } from "../../usage/usage-view.tsx";
 import { accountPage, accountPath } from "../account-page.tsx";
 
 /** GET /app/:tenantId/usage */
@@ -10,8 +12,18 @@ export async function showUsagePage(c: HttpContext, { query }: { query: UsageVie
   return accountPage(
     c,
     { title: "Usage", section: "/usage", lead: "Calls, units and latency. Days and hours are in UTC." },
-    await usageView(c, query, accountPath(c, "/usage")),
+    await usageView(c, query, accountPath(c, "/usage"), accountPath(c, "/usage.csv")),
   );
+}
+
+/** GET /app/:tenantId/usage.csv */
+export function downloadUsage(c: HttpContext, { query }: { query: UsageView }): Promise<Response> {
+  return usageCsv(c, query);
+}
+
+/** GET /app/:tenantId/calls.csv */
+export function downloadCalls(c: HttpContext, { query }: { query: CallsView }): Promise<Response> {
+  return callsCsv(c, query);
 }
 
 /** GET /app/:tenantId/calls */
@@ -22,7 +34,7 @@ export async function showCallsPage(c: HttpContext, { query }: { query: CallsVie
   return accountPage(
     c,
     { title: "Calls", section: "/calls", lead: "The last calls of your agents, the newest first. Times are in UTC." },
-    await callsView(c, query, path),
+    await callsView(c, query, path, accountPath(c, "/calls.csv")),
   );
 }
 
