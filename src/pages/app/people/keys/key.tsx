@@ -89,7 +89,7 @@ async function keyPage(c: HttpContext, refused?: RefusedForm): Promise<Response>
           )}
         </div>
       </div>
-      {isLive && mayMake && <Change of={key} path={path} refused={refused} />}
+      {isLive && mayMake && <Change of={key} path={path} newKey={accountPath(c, "/keys/new")} refused={refused} />}
     </>,
   );
 }
@@ -117,9 +117,21 @@ const Rotation: FC<{ path: string; refused: RefusedForm | undefined }> = ({ path
   </div>
 );
 
-const Change: FC<{ of: KeySummary; path: string; refused: RefusedForm | undefined }> = ({ of, path, refused }) => (
+interface ChangeProps {
+  of: KeySummary;
+  path: string;
+  /** The page that makes another key. */
+  newKey: string;
+  refused: RefusedForm | undefined;
+}
+
+const Change: FC<ChangeProps> = ({ of, path, newKey, refused }) => (
   <form method="post" action={path} class="sheet">
     <h2>Change</h2>
+    <p class="muted">
+      What the key may do stays as it is, so that no key in use gains rights. For other scopes,{" "}
+      <a href={newKey}>make a new key</a>, and revoke this one once its programs use the new one.
+    </p>
     <ChangeInputs of={of} refused={refused} />
     <div class="actions">
       <button class="main">Save</button>
