@@ -91,6 +91,10 @@ export const config: AppConfig = {
     alert_threshold: 0.8, // a share of the allowance that leaves time to act
   },
 
+  secrets: {
+    tenant: { shipping_api_key: "Key of your account at the shipping service" },
+  },
+
   issuers: { tenantClaim: "tenant_id" },
 
   seed: demonstrationProducts,

@@ -13,6 +13,7 @@ import { limitRoles } from "./neon/api-databases.ts";
 import { startNeonProxy } from "./neon/proxy.ts";
 import { hasPostgresData, removePostgresData, startPostgres } from "./postgres/postgres.ts";
 import { startReplica } from "./postgres/replica.ts";
+import { SHIPPING_HOST, startShipping } from "./shipping.ts";
 import { type Settings, loadSettings, portFor, saveSettings, encryptionKeysOf } from "../cli/settings.ts";
 import { isFree } from "../cli/ports.ts";
 import { startStripeSimulator } from "./stripe/simulator.ts";
@@ -174,6 +175,11 @@ export async function startSystem(options: SystemOptions) {
             return started;
           })
         : undefined;
+    const shipping = await step("Shipping service", async () => {
+      const started = await startShipping({ port: await portFor(settings, "shipping") });
+      running.push(() => started.close());
+      return started;
+    });
     saveSettings(dir, settings);
 
     const workerVars: Record<string, string> = {
@@ -209,6 +215,7 @@ export async function startSystem(options: SystemOptions) {
           ...{ clientId: OIDC_CLIENT_ID, name: "Local sign-in" },
         }),
       }),
+      TOOL_HOSTS_LOCAL: JSON.stringify({ [SHIPPING_HOST]: shipping.url }),
       ...(mailbox && { MAIL_FROM: "tollgate@mail.example", MAIL_URL: mailbox.url }),
       ...(monitor && { MONITOR_URL: monitor.url, ALARM_WEBHOOK_URL: `${monitor.url}/alarms` }),
       ...Object.fromEntries(Object.entries(own).filter((pair): pair is [string, string] => pair[1] !== undefined)),

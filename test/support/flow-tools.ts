@@ -5,7 +5,7 @@ import type { Row } from "../../src/core/sql.ts";
 import { type Tool, defineTool, isFailure } from "../../src/tools/tool.ts";
 import { showStock } from "./content-tool.ts";
 import { offeredTools } from "./offered-tools.ts";
-import { useSecrets } from "./outside-tools.ts";
+import { askOutside, useSecrets } from "./outside-tools.ts";
 
 const takeFromStock = defineTool({
   name: "take_from_stock",
@@ -90,4 +90,12 @@ const runSql = defineTool({
   },
 });
 
-export const flowTools: readonly Tool[] = [takeFromStock, setStock, runSql, showStock, useSecrets, ...offeredTools];
+export const flowTools: readonly Tool[] = [
+  takeFromStock,
+  setStock,
+  runSql,
+  showStock,
+  useSecrets,
+  askOutside,
+  ...offeredTools,
+];

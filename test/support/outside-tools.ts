@@ -1,4 +1,4 @@
-// A tool of the flow tests that reads secrets, and tries to let them out in every way.
+// Tools of the flow tests: one reads secrets and tries to let them out in every way, and one asks other services.
 import * as z from "zod";
 import { AppError } from "../../src/core/errors.ts";
 import { defineTool, isFailure } from "../../src/tools/tool.ts";
@@ -45,5 +45,29 @@ export const useSecrets = defineTool({
       default:
         return act satisfies never;
     }
+  },
+});
+
+/** Asks for a quote with the tenant's key, at the stand-in or elsewhere. */
+export const askOutside = defineTool({
+  name: "ask_outside",
+  title: "Ask outside",
+  description: "Asks another service.",
+  units: 1,
+  scopes: ["tools:read"],
+  secrets: ["shipping_api_key"],
+  hosts: ["shipping.example", "private.example", "nowhere.example"],
+  input: z.strictObject({ url: z.string().default("https://shipping.example/v1/quotes").describe("Of the service") }),
+  output: z.strictObject({ status: z.int(), body: z.string() }),
+  annotations: { readOnly: true, idempotent: true, destructive: false },
+  failed: isFailure,
+
+  async run({ url }, { secrets, fetch }) {
+    const response = await fetch(url, {
+      method: "POST",
+      headers: { authorization: `Bearer ${await secrets.get("shipping_api_key")}`, "content-type": "application/json" },
+      body: JSON.stringify({ country: "DE", weightGrams: 1_200 }),
+    });
+    return { data: { status: response.status, body: await response.text() } };
   },
 });
