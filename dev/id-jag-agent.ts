@@ -32,14 +32,19 @@ const Answer = z.object({
   error: z.string().optional(),
 });
 
-/** Registers a client with a secret (RFC 7591). */
-export async function registerClient(url: string, name: string, redirectUri: string): Promise<Credentials> {
+/** Registers a client with a secret (RFC 7591). `more`: further metadata. */
+export async function registerClient(
+  url: string,
+  name: string,
+  redirectUri: string,
+  more: Record<string, string> = {},
+): Promise<Credentials> {
   const response = await fetch(url, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({
       ...{ client_name: name, redirect_uris: [redirectUri] },
-      token_endpoint_auth_method: "client_secret_post",
+      ...{ token_endpoint_auth_method: "client_secret_post", ...more },
     }),
   });
   if (response.status !== 201) throw new Error(`${url} answered ${response.status}: ${await response.text()}`);

@@ -12,6 +12,8 @@ export interface Client {
   redirectUris: readonly string[];
   /** Whether the client may refresh. */
   refreshes: boolean;
+  /** The client's id at the other server, for ID-JAG assertions: what a real provider has in its configuration. */
+  idElsewhere?: string;
 }
 
 /** An error of RFC 6749, RFC 7591 or RFC 8707, with a description for developers. */
@@ -52,6 +54,8 @@ export const Registration = z.looseObject({
     .default("client_secret_basic"),
   grant_types: z.array(z.string()).max(10).default(["authorization_code"]),
   response_types: z.array(z.string()).max(10).default(["code"]),
+  /** The local issuer's own: see `Client`. */
+  audience_client_id: z.string().max(300).optional(),
 });
 export type Registration = z.output<typeof Registration>;
 

@@ -17,13 +17,15 @@ export interface ExchangeSetting {
   keySet: unknown;
   /** The client that asks. */
   clientId: string;
+  /** Its id at the other server, if the provider knows it. A request can name another one. */
+  idElsewhere?: string | undefined;
   nowS: number;
 }
 
 /** The claims of the assertion, or why there is none. `values`: the form. */
 export async function assertionClaims(
   values: ReadonlyMap<string, string>,
-  { issuer, keySet, clientId, nowS }: ExchangeSetting,
+  { issuer, keySet, clientId, idElsewhere, nowS }: ExchangeSetting,
 ): Promise<{ claims: Record<string, unknown> } | { refused: OAuthError }> {
   const refuse = (description: string): { refused: OAuthError } => ({
     refused: { error: "invalid_request", description },
@@ -31,8 +33,7 @@ export async function assertionClaims(
   if (values.get("requested_token_type") !== ID_JAG) return refuse(`requested_token_type is not ${ID_JAG}`);
   if (values.get("subject_token_type") !== ID_TOKEN) return refuse(`subject_token_type is not ${ID_TOKEN}`);
   const audience = values.get("audience");
-  // Real providers know from their configuration which client this is at the other server.
-  const otherClientId = values.get("audience_client_id");
+  const otherClientId = values.get("audience_client_id") ?? idElsewhere;
   if (audience === undefined || otherClientId === undefined) return refuse("audience or audience_client_id is missing");
   const keys = createLocalJWKSet(keySet as JSONWebKeySet);
   const options = { issuer, audience: clientId, currentDate: new Date(nowS * 1_000) };

@@ -169,7 +169,8 @@ export function providerApp(options: ProviderOptions): Hono {
     }
     if (grantType === TOKEN_EXCHANGE) {
       const issuer = provider.issuer(c.req.param("directory"));
-      const setting = { issuer, keySet: options.keySet, clientId: client.id, nowS: nowS() };
+      const { id: clientId, idElsewhere } = client;
+      const setting = { issuer, keySet: options.keySet, clientId, idElsewhere, nowS: nowS() };
       const exchanged = await assertionClaims(values, setting);
       if ("refused" in exchanged) return fail(exchanged.refused);
       return c.json({
@@ -251,6 +252,7 @@ export function providerApp(options: ProviderOptions): Hono {
         secret: isPublic ? undefined : randomToken(),
         redirectUris: data.redirect_uris,
         refreshes: data.grant_types.includes("refresh_token"),
+        ...(data.audience_client_id !== undefined && { idElsewhere: data.audience_client_id }),
       };
       registered.set(client.id, client);
       c.header("cache-control", "no-store");

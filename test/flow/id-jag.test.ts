@@ -7,25 +7,12 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { childEnvironment } from "../../dev/child-environment.ts";
-import { registerClient, vouchedAgent } from "../../dev/id-jag-agent.ts";
-import { publicIssuer, servedAt } from "../../dev/issuer/public-names.ts";
+import { vouchedAgent } from "../../dev/id-jag-agent.ts";
+import { servedAt } from "../../dev/issuer/public-names.ts";
 import { callTool, operator, system } from "../support/flow.ts";
-import { type View, providerPath, proveDomains, setProvider, signInAt } from "../support/own-providers.ts";
+import { aCompany, providerPath, setProvider, signInAt } from "../support/own-providers.ts";
 import { anOwnedTenant, send } from "../support/people.ts";
 import { Browser, aPerson } from "../support/sign-in.ts";
-
-/** A tenant whose provider is at a public name, with a proved domain. */
-async function aCompany(overrides: Record<string, unknown> = {}) {
-  const tenant = await anOwnedTenant();
-  const issuer = publicIssuer(tenant.id);
-  const providerUrl = servedAt(issuer, system.issuerUrl);
-  const own = await registerClient(`${providerUrl}/register`, "Tollgate", `${system.publicUrl}/oauth/callback`);
-  const domain = `${tenant.id}.example`;
-  const settings = { kind: "oidc", issuer, ...own, domains: [domain], idJag: true, ...overrides };
-  const view: View = await setProvider(tenant, settings);
-  await proveDomains(tenant, view);
-  return { tenant, issuer: settings.issuer, domain, settings, slug: view.slug };
-}
 
 const anAgentAt = (issuer: string) =>
   vouchedAgent({

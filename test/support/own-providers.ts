@@ -1,7 +1,9 @@
 // Tenants that bring a provider of their own: an imitation of the local issuer, with a client that the tenant has registered there.
 import { expect, onTestFinished } from "vitest";
+import { registerClient } from "../../dev/id-jag-agent.ts";
+import { publicIssuer, servedAt } from "../../dev/issuer/public-names.ts";
 import { operator, system } from "./flow.ts";
-import { send } from "./people.ts";
+import { anOwnedTenant, send } from "./people.ts";
 import { textOf } from "./html.ts";
 import type { Page } from "./plain-browser.ts";
 import { Browser } from "./sign-in.ts";
@@ -86,4 +88,17 @@ export async function signInAt(
   const page = await browser.submit(form, { sub });
   if (page instanceof URL) throw new Error(`the browser left for ${page.origin}`);
   return { browser, page };
+}
+
+/** A tenant whose provider is at a public name, with a proved domain, and which vouches for agents. */
+export async function aCompany(overrides: Record<string, unknown> = {}) {
+  const tenant = await anOwnedTenant();
+  const issuer = publicIssuer(tenant.id);
+  const providerUrl = servedAt(issuer, system.issuerUrl);
+  const own = await registerClient(`${providerUrl}/register`, "Tollgate", `${system.publicUrl}/oauth/callback`);
+  const domain = `${tenant.id}.example`;
+  const settings = { kind: "oidc", issuer, ...own, domains: [domain], idJag: true, ...overrides };
+  const view: View = await setProvider(tenant, settings);
+  await proveDomains(tenant, view);
+  return { tenant, issuer: settings.issuer, providerUrl: providerUrl ?? "", domain, settings, slug: view.slug };
 }
