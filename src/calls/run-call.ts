@@ -28,6 +28,7 @@ import { type SpendWindow, withReserve } from "../core/plans/money.ts";
 import { featuresOf } from "../core/plans/plans.ts";
 import type { Charge, ChargedCall } from "../core/usage.ts";
 import type { ApiKey, TenantConfig } from "../core/tenant/tenant.ts";
+import { isLoopback } from "../core/text/web-url.ts";
 import { refusedByState } from "../core/tenant/tenant-state.ts";
 import { allowedTools, keyOf, refusedCredential, refusedToolUse } from "../identity/keys/credential-check.ts";
 import { rolesNeeded } from "../identity/members/members.ts";
@@ -280,7 +281,9 @@ async function admitAndRun(
       signal: abort.signal,
       fetched: (ms) => Object.assign(trace, { fetches: trace.fetches + 1, fetchMs: trace.fetchMs + ms }),
     });
-    run = await runTool(tool, request.args, context, { abort, progress, askClient, asking: request.asking });
+    const tellsCause = isLoopback(host.env.PUBLIC_URL);
+    const { asking } = request;
+    run = await runTool(tool, request.args, context, { abort, progress, askClient, asking, tellsCause });
     trace.ranAtMs = host.now();
     if (run.question !== undefined && !alreadyCharged) {
       const quota = admission.quota(config.limits, host.now());

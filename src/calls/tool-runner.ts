@@ -1,12 +1,13 @@
 // Runs one tool within its bounds: a time limit, an abort and a maximum size of the result. The outcome says whether the
 // call is charged. The text of an exception that a tool throws goes to the log and never to the client.
-import type * as z from "zod";
+import * as z from "zod";
 import type { CallRequest, Caller, ContentBlock, Progress, Question } from "../core/call.ts";
 import { createTenantFiles } from "../adapters/files.ts";
 import { type Outside, fetchOutside } from "../adapters/tool-fetch.ts";
 import { decryptSecret } from "../control/encrypted-logins-store.ts";
 import { config as appConfig } from "../core/app-config.ts";
 import { AnswerLost, AppError, type ErrorCode, ToolProblem, errorCode, errors, support } from "../core/errors.ts";
+import { sqlStateOf } from "../adapters/neon.ts";
 import { featuresOf } from "../core/plans/plans.ts";
 import type { TenantConfig } from "../core/tenant/tenant.ts";
 import { setterOf, tenantSecretPurpose } from "../core/tenant/tool-secrets.ts";
@@ -131,6 +132,8 @@ export async function runTool(
   options: {
     abort: AbortController;
     progress: ((progress: Progress) => Promise<void>) | undefined;
+    /** Whether a failed answer tells its cause. Only for a system on the developer's own machine: a cause may quote rows. */
+    tellsCause?: boolean;
   } & Pick<QuestionOptions, "asking" | "askClient">,
 ): Promise<ToolRun> {
   const { abort, progress } = options;
@@ -181,8 +184,9 @@ export async function runTool(
       code,
       error: secrets.hide(describeError(error)),
     });
-    const detail = detailOf(error, tool);
-    return failure(code, detail && secrets.hide(detail));
+    const parts = [detailOf(error, tool), options.tellsCause === true ? causeOf(error) : undefined];
+    const detail = parts.filter((each) => each !== undefined).join(" ");
+    return failure(code, detail === "" ? undefined : secrets.hide(detail));
   } finally {
     meter.end();
     limit.end();
@@ -255,6 +259,18 @@ function failureCode(error: unknown, tool: Tool): ErrorCode {
   if (error instanceof AnswerLost && !tool.annotations.readOnly) return "outcome_unknown";
   const code = errorCode(error);
   return code === "internal" ? "tool_failed" : code;
+}
+
+/** What a thrown value says to the tool's developer: PostgreSQL's words, or the tool's own error. */
+function causeOf(error: unknown): string | undefined {
+  if (!(error instanceof Error) || error instanceof Stopped || error instanceof ToolProblem) return undefined;
+  if (errorCode(error) === "question_unsupported") return undefined;
+  if (error instanceof z.ZodError) return `The data does not match \`output\`: ${z.prettifyError(error)}`;
+  const { cause } = error;
+  if (sqlStateOf(error) === undefined || !(cause instanceof Error)) return `${error.name}: ${error.message}`;
+  const hint: unknown = Reflect.get(cause, "hint");
+  const advice = typeof hint === "string" && hint !== "" ? ` Hint: ${hint}` : "";
+  return `PostgreSQL: ${cause.message} (SQLSTATE ${sqlStateOf(error)}).${advice}`;
 }
 
 function detailOf(error: unknown, { annotations }: Tool): string | undefined {

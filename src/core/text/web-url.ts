@@ -18,6 +18,11 @@ export function webUrl(protocols: readonly ("http" | "https")[]) {
 /** The names of the loopback interface, as the host of a URL. */
 export const loopbackHosts: readonly string[] = ["127.0.0.1", "localhost", "[::1]"];
 
+/** Whether a URL leads to this machine, as that of a developer's own system does. */
+export function isLoopback(url: string): boolean {
+  return URL.canParse(url) && loopbackHosts.includes(new URL(url).hostname);
+}
+
 /** An https URL of a host on the internet: not an address, and no name that only a local network knows. */
 export const PublicUrl = webUrl(["https"]).refine(
   (url) => !URL.canParse(url) || isPublicHost(new URL(url).hostname),
