@@ -1,5 +1,5 @@
 // Writes the modules that `src/` reaches by `#app/tools`, `#app/migrations`, `#migrations`, `#assets` and `#docs`, so that a
-// tool, a migration, a document or a file that pages load is found by its folder and no list is kept by hand. Git ignores them. npm runs this after an installation, and wrangler
+// tool, a resource, a prompt, a migration, a document or a file that pages load is found by its folder and no list is kept by hand. Git ignores them. npm runs this after an installation, and wrangler
 // before each bundle. It replaces a file in one step, and only when the text changes, so that watchers see no empty change.
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -29,7 +29,7 @@ export function generate(app: string = appFolder()): AppModules {
   const target = join(root, ".generated", isDefault ? "app" : slugOf(app));
   const tools = join(target, "tools.ts");
   const migrations = join(target, "migrations.ts");
-  write(tools, toolsModule(tools, join(app, "tools")));
+  write(tools, toolsModule(tools, app));
   write(migrations, migrationsModule({ appMigrations: ["app", join(app, "migrations")] }));
   write(
     join(root, ".generated/migrations.ts"),
@@ -52,19 +52,21 @@ function slugOf(app: string): string {
     .replace(/^-|-$/g, "");
 }
 
-function toolsModule(target: string, directory: string): string {
-  const files = filesIn(directory).filter((name) => name.endsWith(".ts") && !name.endsWith(".test.ts"));
-  const from = (file: string): string => JSON.stringify(importPath(dirname(target), join(directory, file)));
-  const shown = (file: string): string => JSON.stringify(`${basename(dirname(directory))}/tools/${file}`);
-  return [
-    header,
-    ...files.map((file, index) => `import * as file${index} from ${from(file)};`),
-    "",
-    "export const toolFiles: readonly { file: string; exports: Readonly<Record<string, unknown>> }[] = [",
-    ...files.map((file, index) => `  { file: ${shown(file)}, exports: file${index} },`),
-    "];",
-    "",
-  ].join("\n");
+/** Lists of the app's files by the name of their constant: one for each folder. */
+function toolsModule(target: string, app: string): string {
+  const folders = { toolFiles: "tools", resourceFiles: "resources", promptFiles: "prompts" };
+  const imports: string[] = [];
+  const lists = Object.entries(folders).map(([name, folder]) => {
+    const files = filesIn(join(app, folder)).filter((file) => file.endsWith(".ts") && !file.endsWith(".test.ts"));
+    const entries = files.map((file, index) => {
+      const from = JSON.stringify(importPath(dirname(target), join(app, folder, file)));
+      imports.push(`import * as ${folder}${index} from ${from};`);
+      return `  { file: ${JSON.stringify(`${basename(app)}/${folder}/${file}`)}, exports: ${folder}${index} },`;
+    });
+    const type = "readonly { file: string; exports: Readonly<Record<string, unknown>> }[]";
+    return [`export const ${name}: ${type} = [`, ...entries, "];"].join("\n");
+  });
+  return `${[header, ...imports].join("\n")}\n\n${lists.join("\n\n")}\n`;
 }
 
 /** Lists of migrations by the name of their constant: the series that records them, and their folder. */

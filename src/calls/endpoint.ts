@@ -22,6 +22,7 @@ import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import type { ToolUser } from "../tools/offer.ts";
 import { AnsweredForm, callStates } from "./mcp/call-state.ts";
+import { callsProvided, registerProvided } from "./mcp/provided.ts";
 import { type CallTool, calledTool, registerTools, serveMcp, toolsFor } from "./mcp/server.ts";
 import { SESSION_HEADER, answerToQuestion, idOf, sessionOf } from "./mcp/message.ts";
 import { authorizeCaller, callObject } from "./object-call.ts";
@@ -134,7 +135,8 @@ function answerMessage(message: Message): Promise<Response> {
   const answer = answerToQuestion(message.body, QUESTION_PREFIX);
   if (answer !== undefined) return takeAnswer(message, answer);
   const called = calledTool(message.body);
-  return called !== undefined && catalogue.has(called) ? answerToolCall(message) : answerOther(message);
+  const isCall = (called !== undefined && catalogue.has(called)) || callsProvided(message.body);
+  return isCall ? answerToolCall(message) : answerOther(message);
 }
 
 /**
@@ -201,7 +203,7 @@ async function answerOther(message: Message): Promise<Response> {
   });
 }
 
-/** Answers the call of a known tool. The tenant's object authorizes the caller before it runs the tool. */
+/** Answers the call of a known tool, resource or prompt. The tenant's object authorizes the caller before it runs the tool. */
 async function answerToolCall(message: Message): Promise<Response> {
   const { caller, body, context } = message;
   const call = observed(callerOfTools(message));
@@ -251,6 +253,7 @@ function serve(
     register: (server) => {
       const states = callStates(context.env, principalOf(caller));
       registerTools(server, toolsFor(body, catalogue, user, Date.now()), { callTool, states, streams });
+      registerProvided(server, body, { user, callTool, nowMs: Date.now() });
       register?.(server);
     },
   });

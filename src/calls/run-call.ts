@@ -34,7 +34,7 @@ import { allowedTools, keyOf, refusedCredential, refusedToolUse } from "../ident
 import { rolesNeeded } from "../identity/members/members.ts";
 import { describeError, log } from "../log.ts";
 import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
-import { catalogue } from "../tools/catalogue.ts";
+import { callable } from "../tools/catalogue.ts";
 import { offered } from "../tools/offer.ts";
 import { type Tool, type ToolContext, mostUnits } from "../tools/tool.ts";
 import type { Admission, Ticket } from "./admission.ts";
@@ -217,7 +217,7 @@ async function admitAndRun(
   const key = keyOf(config, caller);
   const refused = refusedTool(config, request, key) ?? host.refuse(config, key);
   if (refused !== undefined) return refusedOutcome(refused);
-  const listed = catalogue.get(request.tool);
+  const listed = callable(request.tool);
   if (listed === undefined) return refusedOutcome(plainRefusal("tool_unknown"));
   const notOffered = withheldRefusal(listed, config, { ...urlsOf(host, config), nowMs: host.now() });
   if (notOffered !== undefined) return refusedOutcome(notOffered);

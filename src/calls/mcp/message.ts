@@ -162,6 +162,9 @@ export function invalidParams(message: unknown): string | undefined {
       // The newer era has no such method.
       return claimsModernEra(message) ? undefined : problemsOfInitialize(params);
     case "tools/list":
+    case "resources/list":
+    case "resources/templates/list":
+    case "prompts/list":
       // The list has one page, so no cursor was ever given out.
       if (params["cursor"] !== undefined) return "params.cursor is not a cursor of this server. List again without it";
       return undefined;
@@ -170,6 +173,13 @@ export function invalidParams(message: unknown): string | undefined {
       if (params["arguments"] !== undefined && !isObject(params["arguments"]))
         return "params.arguments must be an object";
       return problemOfKey(meta[IDEMPOTENCY_META_KEY]);
+    case "resources/read":
+      return typeof params["uri"] === "string" && URL.canParse(params["uri"]) ? undefined : "params.uri must be a URI";
+    case "prompts/get":
+      if (typeof params["name"] !== "string") return "params.name must be a prompt's name";
+      if (params["arguments"] !== undefined && !isObject(params["arguments"]))
+        return "params.arguments must be an object";
+      return undefined;
     default:
       return undefined;
   }

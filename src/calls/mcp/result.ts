@@ -25,7 +25,8 @@ export function refusalResult(message: string, facts: Record<string, unknown>, r
   return { isError: true, content: [{ type: "text", text: message }], ...metaOf(facts, receipt) };
 }
 
-function metaOf(
+/** What Tollgate adds to an answer. */
+export function metaOf(
   refusal: Record<string, unknown> | undefined,
   receipt: Receipt | undefined,
   ending?: Readonly<Record<string, unknown>>,

@@ -11,6 +11,7 @@ import type { Asking, CallOutcome, Progress } from "../../core/call.ts";
 import { type ErrorCode, errorCode, errors } from "../../core/errors.ts";
 import type { Branding } from "../../core/tenant/tenant.ts";
 import { currentRequestId, describeError, log, markRequest, traceOf } from "../../log.ts";
+import { prompts, resources } from "../../tools/catalogue.ts";
 import { type ToolUser, endNotice, offeredTools } from "../../tools/offer.ts";
 import type { Tool } from "../../tools/tool.ts";
 import { IDEMPOTENCY_META_KEY } from "../keyed-calls.ts";
@@ -44,11 +45,21 @@ function newServer({ register, branding: { productName, logoUrl } = {} }: Pick<M
     },
     {
       // The list changes with the tenant's plan, outside any request: a client learns of it when it lists again.
-      capabilities: { tools: { listChanged: false } },
+      capabilities: {
+        tools: { listChanged: false },
+        ...(resources.size > 0 && { resources: { listChanged: false } }),
+        ...(prompts.size > 0 && { prompts: { listChanged: false } }),
+      },
       instructions:
         "These tools work on your own organisation's data. A successful call costs the units its tool names; " +
         "get_usage shows what is left. A refusal says when to try again.",
-      cacheHints: { "tools/list": perTenantForAMinute, "server/discover": perTenantForAMinute },
+      cacheHints: {
+        "tools/list": perTenantForAMinute,
+        "resources/list": perTenantForAMinute,
+        "resources/templates/list": perTenantForAMinute,
+        "prompts/list": perTenantForAMinute,
+        "server/discover": perTenantForAMinute,
+      },
       jsonSchemaValidator,
     },
   );
@@ -223,7 +234,7 @@ function endingOf(tool: Tool, nowMs: number): Record<string, unknown> | undefine
 }
 
 /** The revision of the message: the envelope's, or that of the header. */
-function revisionOf({ mcpReq: { envelope }, http }: ServerContext): string {
+export function revisionOf({ mcpReq: { envelope }, http }: ServerContext): string {
   const named: unknown = envelope && Reflect.get(envelope, PROTOCOL_VERSION_META_KEY);
   if (typeof named === "string") return named;
   return http?.req?.headers.get("mcp-protocol-version") ?? UNNAMED_REVISION;
