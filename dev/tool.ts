@@ -8,7 +8,7 @@ import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/
 import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js";
 import * as z from "zod";
 import { readFlags, refuse } from "../cli/flags.ts";
-import { type ErrorCode, errors, retryOf } from "../src/core/errors.ts";
+import { type ErrorCode, type RetryAdvice, errors, retryOf } from "../src/core/errors.ts";
 import { catalogue } from "../src/tools/catalogue.ts";
 import { type Finding, findingsOf, listedTool } from "../src/tools/model-schemas.ts";
 
@@ -89,28 +89,29 @@ function printContent(content: CallToolResult["content"]): void {
 
 const bytesOf = (base64: string): string => Buffer.from(base64, "base64").byteLength.toLocaleString("en-US");
 
+const otherCustomer = "Call it as another customer: --tenant.";
+const remedies: Readonly<Partial<Record<ErrorCode, string>>> = {
+  tool_failed:
+    "The message above and the log of npm start name the cause. Correct the tool: npm start loads it again by itself.",
+  tool_timeout: "Make the tool faster, pass its signal on, or give it a longer timeoutMs.",
+  result_too_large: "Return less: a limit, a page, or a link in place of the bytes.",
+  tool_not_in_plan: otherCustomer,
+  feature_missing: otherCustomer,
+};
+const retries: Readonly<Record<RetryAdvice, string>> = {
+  wait: "Wait as the message says, then call again. npm start -- --fresh begins with unused limits.",
+  change: "Change what the message names.",
+  check: "Look whether the call took effect before you call again.",
+};
+
 /** What to do after a refusal or a failure with this code. */
 function remedyOf(code: string): string {
-  if (!Object.hasOwn(errors, code)) return "Read the message above.";
-  switch (code as ErrorCode) {
-    case "tool_failed":
-      return "The message above and the log of npm start name the cause. Correct the tool: npm start loads it again by itself.";
-    case "tool_timeout":
-      return "Make the tool faster, pass its signal on, or give it a longer timeoutMs.";
-    case "result_too_large":
-      return "Return less: a limit, a page, or a link in place of the bytes.";
-    case "tool_not_in_plan":
-    case "feature_missing":
-      return "Call it as another customer: --tenant.";
-    default: {
-      const retry = retryOf(code as ErrorCode);
-      if (retry === "wait")
-        return "Wait as the message says, then call again. npm start -- --fresh begins with unused limits.";
-      return retry === "check"
-        ? "Look whether the call took effect before you call again."
-        : "Change what the message names.";
-    }
-  }
+  if (!isErrorCode(code)) return "Read the message above.";
+  return remedies[code] ?? retries[retryOf(code)];
+}
+
+function isErrorCode(code: string): code is ErrorCode {
+  return Object.hasOwn(errors, code);
 }
 
 async function call(name: string, text: string): Promise<number> {

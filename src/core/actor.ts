@@ -19,7 +19,7 @@ export const permissions = [
   "membership:leave", // the member's own
   "provider:manage", // the provider at which the people of the tenant sign in
   "audit:read",
-  "tools:use", // call tools through an agent
+  "tools:use", // call tools: through an agent, or on the playground
 ] as const;
 export type Permission = (typeof permissions)[number];
 

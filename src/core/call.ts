@@ -28,7 +28,7 @@ export type Caller =
       tokenHash: string;
       scopes: readonly string[];
     }
-  /** A member who is signed in to pages. Calls no tools. */
+  /** A member who is signed in to pages. Calls tools on the playground alone. */
   | { kind: "member"; tenantId: TenantId; memberId: string; scopes: readonly string[] }
   /** Provisioning's test call: one `health_check` before the tenant is active. A tenant is active only after it succeeded. */
   | { kind: "canary"; tenantId: TenantId; scopes: readonly string[]; expiresAtMs: number };

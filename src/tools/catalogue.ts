@@ -5,8 +5,8 @@ import { promptFiles, resourceFiles, toolFiles } from "#app/tools";
 import { getUsage } from "./get-usage.ts";
 import { healthCheck } from "./health-check.ts";
 import { checkedOffer } from "./offer.ts";
-import { type Prompt, isPrompt } from "./prompt.ts";
-import { type Resource, isResource } from "./resource.ts";
+import { type Prompt, isPrompt } from "./provided/prompt.ts";
+import { type Resource, isResource } from "./provided/resource.ts";
 import { type Tool, isTool } from "./tool.ts";
 
 type Files = readonly { file: string; exports: Readonly<Record<string, unknown>> }[];

@@ -11,7 +11,6 @@ import type { ToolSecrets } from "./call-secrets.ts";
 import type { WrittenBlock } from "./content.ts";
 import type { Ask, AskAnswer } from "./question.ts";
 import { hostProblem } from "./outbound.ts";
-import { restrictionProblems } from "./restrictions.ts";
 
 /** The tenant's rows. The same statements work wherever the rows are. Every method throws `AppError` when the database fails. */
 export interface TenantDb extends Transaction {
@@ -297,6 +296,32 @@ function problemsOf(tool: Tool): string[] {
       !annotations.readOnly || (annotations.idempotent && !annotations.destructive),
       "is read-only and yet destructive or not idempotent. Make the annotations agree.",
     ],
+  ];
+  return rules.flatMap(([holds, problem]) => (holds ? [] : [problem]));
+}
+
+/** What is wrong with the restrictions of a tool's declaration. */
+function restrictionProblems({ name, plans: named, features, deprecated }: Tool): string[] {
+  const sold = Object.entries(config.plans);
+  const planNames = sold.map(([plan]) => plan);
+  const known = new Set(sold.flatMap(([, plan]) => Object.keys(plan.features ?? {})));
+  const unknown = (features ?? []).filter((feature) => !known.has(feature));
+  const day = (text: string): boolean => /^\d{4}-\d{2}-\d{2}$/.test(text) && !Number.isNaN(Date.parse(text));
+  const rules: [holds: boolean, problem: string][] = [
+    [
+      named === undefined || (named.length > 0 && named.every((plan) => planNames.includes(plan))),
+      `is for the plans [${named?.join(", ")}]. Name at least one of app/config.ts: ${planNames.join(", ")}.`,
+    ],
+    [
+      unknown.length === 0 && features?.length !== 0,
+      `needs the features [${unknown.join(", ")}]. Name features of a plan in app/config.ts (${[...known].join(", ") || "none has any"}). A plan without one may have it as false.`,
+    ],
+    [
+      deprecated === undefined ||
+        (day(deprecated.since) && day(deprecated.until) && deprecated.since < deprecated.until),
+      "is deprecated on days that are none. Write `since` and a later `until` as YYYY-MM-DD.",
+    ],
+    [deprecated?.use !== name, "is deprecated in favour of itself. Name another tool in `use`."],
   ];
   return rules.flatMap(([holds, problem]) => (holds ? [] : [problem]));
 }

@@ -9,7 +9,7 @@ const FILES = { list: async () => ({ objects: [], truncated: false }) } as never
 const postgres = Object.assign(new Error('relation "reminders" does not exist'), { hint: "Create it." });
 const failing = (PUBLIC_URL: string, error: Error) => {
   const host: Partial<CallHost> = {
-    env: { FILES, PUBLIC_URL, ENCRYPTION_KEYS: "" },
+    env: { FILES, PUBLIC_URL, ENCRYPTION_KEYS: "", DNS_URL: "", TOOL_HOSTS_LOCAL: "" },
     rows: rowsThat(() => Promise.reject(error)),
   };
   return startHost({ host });

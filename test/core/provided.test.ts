@@ -13,8 +13,8 @@ import {
   resourceOf,
   resources,
 } from "../../src/tools/catalogue.ts";
-import { type PromptDeclaration, definePrompt, isPrompt } from "../../src/tools/prompt.ts";
-import { type ResourceDeclaration, defineResource, isResource } from "../../src/tools/resource.ts";
+import { type PromptDeclaration, definePrompt, isPrompt } from "../../src/tools/provided/prompt.ts";
+import { type ResourceDeclaration, defineResource, isResource } from "../../src/tools/provided/resource.ts";
 import { config, request, startHost } from "../support/call-host.ts";
 import { callTool, toolContext } from "../support/tool-context.ts";
 

@@ -103,12 +103,12 @@ test("a file without a tool, a file with two, and a repeated tool name are refus
 
 test("the product's tools import nothing but the core, the config and their libraries", async () => {
   const directory = join(import.meta.dirname, "../../src/tools");
-  for (const file of await readdir(directory)) {
-    if (file === "catalogue.ts") continue;
+  for (const file of await readdir(directory, { recursive: true })) {
+    if (file === "catalogue.ts" || !file.endsWith(".ts")) continue;
     const source = await readFile(join(directory, file), "utf8");
     for (const [, from = ""] of source.matchAll(/from "([^"]+)"/g)) {
       expect(from, file).toMatch(
-        /^(zod|#app\/config|drizzle-orm(\/[a-z-]+)?|\.\/(tool|content|question|offer|restrictions|drizzle|call-secrets|outbound)\.ts|\.\.\/core\/([a-z-]+\/)?[a-z-]+\.ts)$/,
+        /^(zod|#app\/config|drizzle-orm(\/[a-z-]+)?|\.\.?\/(tool|content|question|offer|drizzle|call-secrets|outbound)\.ts|\.\.\/core\/([a-z-]+\/)?[a-z-]+\.ts)$/,
       );
     }
   }

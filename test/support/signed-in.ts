@@ -42,7 +42,7 @@ export async function anOwnedTenant(
 }
 
 /** The browser of a new member, who has accepted the operator's invitation. */
-export async function anOwnerOf(tenantId: string, role: "owner" | "member" = "owner"): Promise<Browser> {
+export async function anOwnerOf(tenantId: string, role: "owner" | "member" | "billing" = "owner"): Promise<Browser> {
   const sub = await aPerson([]);
   expect((await operator("POST", `/tenants/${tenantId}/members`, { email: emailOf(sub), role })).status).toBe(201);
   const browser = new Browser();

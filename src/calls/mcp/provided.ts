@@ -13,7 +13,7 @@ import type { CallOutcome, ContentBlock } from "../../core/call.ts";
 import { inputProblem } from "../../core/text/input-problem.ts";
 import { prompts, resourceOf, resources } from "../../tools/catalogue.ts";
 import { type ToolUser, offeredTools } from "../../tools/offer.ts";
-import type { Resource } from "../../tools/resource.ts";
+import type { Resource } from "../../tools/provided/resource.ts";
 import { type Tool, describedWithPrice } from "../../tools/tool.ts";
 import { isObject } from "./message.ts";
 import { knownBlock, metaOf } from "./result.ts";

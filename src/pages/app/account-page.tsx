@@ -25,6 +25,7 @@ const groups: readonly { heading?: string; sections: readonly AccountSection[] }
       { path: "", text: "Overview", icon: "home", permission: "account:read" },
       { path: "/usage", text: "Usage", icon: "chart", permission: "usage:read" },
       { path: "/calls", text: "Calls", icon: "list", permission: "usage:read" },
+      { path: "/playground", text: "Playground", icon: "bolt", permission: "tools:use" },
       { path: "/files", text: "Documents", icon: "file", permission: "documents:read" },
       { path: "/invoices", text: "Invoices", icon: "receipt", permission: "billing:manage" },
     ],

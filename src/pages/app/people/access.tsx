@@ -23,7 +23,7 @@ const permissionWords: Readonly<Record<Permission, string>> = {
   "membership:leave": "Leave the organisation",
   "provider:manage": "Choose the provider at which people sign in",
   "audit:read": "Read the audit log",
-  "tools:use": "Use the tools through an agent",
+  "tools:use": "Use the tools: through an agent, or on the playground",
 };
 
 /** GET /app/:tenantId/access */

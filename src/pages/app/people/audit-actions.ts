@@ -8,7 +8,7 @@ import type { Option } from "../../parts/form.tsx";
 const ofAccount =
   /^(?:(?:POST|PUT|PATCH|DELETE) \/(?:admin\/)?api\/tenants\/:tenantId|GET \/(?:admin\/)?api\/tenants\/:tenantId\/(?:export|backups\/|documents\/content)|POST \/(?:api\/invitations\/accept|oauth\/consent)$)/;
 
-const events = [acts.signIn, acts.grantedByAssertion, acts.crossTenant, acts.usedSetupToken];
+const events = [acts.signIn, acts.grantedByAssertion, acts.crossTenant, acts.usedSetupToken, "callTool"];
 
 /** In the order of their words. An act of the operator says so, so that it differs from the same act of the account. */
 const options: readonly Option[] = [

@@ -1,8 +1,8 @@
 // A resource: something of the tenant's that a client reads by its URI, such as a document or a report. A read is a call under the
 // resource's name: it passes the same checks, has the same walls and is charged like a tool's.
 import * as z from "zod";
-import { sentBlocks } from "./content.ts";
-import { type Tool, type ToolContext, defineTool, isFailure } from "./tool.ts";
+import { sentBlocks } from "../content.ts";
+import { type Tool, type ToolContext, defineTool, isFailure } from "../tool.ts";
 
 /** What a read returns. Bytes are a `Uint8Array` or base64. */
 export type ResourceData = { mimeType?: string } & ({ text: string } | { blob: string | Uint8Array });
@@ -23,7 +23,7 @@ export interface ResourceDeclaration<Params extends z.ZodObject> extends Pick<
   /** The variables of the template. Default: texts of 1 to 500 characters. */
   params?: Params;
   /** `undefined`: there is no such resource. Such a read is free. */
-  read(params: z.infer<Params>, context: ToolContext): Promise<ResourceData | undefined>;
+  read: (params: z.infer<Params>, context: ToolContext) => Promise<ResourceData | undefined>;
 }
 
 export interface Resource {
@@ -65,10 +65,10 @@ export function defineResource<Params extends z.ZodObject>(declaration: Resource
     failed: isFailure,
     async run({ uri: asked, ...given }, context) {
       const data = await read(given as z.infer<Params>, context);
-      if (data === undefined) return { isError: true, text: `There is no resource ${String(asked)}.` };
+      if (data === undefined) return { isError: true, text: `There is no resource ${asked}.` };
       const type = data.mimeType ?? mimeType;
       const [block] = sentBlocks([
-        { type: "resource", resource: { ...data, uri: String(asked), ...(type !== undefined && { mimeType: type }) } },
+        { type: "resource", resource: { ...data, uri: asked, ...(type !== undefined && { mimeType: type }) } },
       ]);
       return { text: "", data: { contents: block?.type === "resource" ? [block.resource] : [] } };
     },

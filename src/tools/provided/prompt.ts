@@ -1,8 +1,8 @@
 // A prompt: messages that a person starts a conversation with, made from the tenant's data. Getting one is a call under the prompt's
 // name: it passes the same checks, has the same walls and is charged like a tool's.
 import * as z from "zod";
-import { SentBlock, type WrittenBlock, sentBlocks } from "./content.ts";
-import { type Tool, type ToolContext, type ToolFailure, defineTool, isFailure } from "./tool.ts";
+import { SentBlock, type WrittenBlock, sentBlocks } from "../content.ts";
+import { type Tool, type ToolContext, type ToolFailure, defineTool, isFailure } from "../tool.ts";
 
 export interface PromptMessage {
   role: "user" | "assistant";
@@ -18,7 +18,7 @@ export interface PromptDeclaration<Args extends z.ZodObject> extends Pick<
   units?: number;
   /** A z.strictObject of texts: clients send nothing else. */
   arguments: Args;
-  get(args: z.infer<Args>, context: ToolContext): Promise<readonly PromptMessage[] | ToolFailure>;
+  get: (args: z.infer<Args>, context: ToolContext) => Promise<readonly PromptMessage[] | ToolFailure>;
 }
 
 export interface Prompt {
