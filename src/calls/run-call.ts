@@ -272,13 +272,14 @@ async function admitAndRun(
   const endKeyed = keyed?.begin({ callId, nowMs: host.now(), once });
   let run: ToolRun | undefined;
   let outcome: CallOutcome | undefined;
+  const over = new AbortController();
   try {
     const made = { callId, caller, tool };
     const context = toolContext(host.env, config, made, {
       db: timedDb(db.forCall(abort.signal), (ms) => (trace.sqlMs += ms)),
       usage: () => admission.quota(config.limits, host.now(), { key, spend: spendAt(host.now()) }),
       history: () => usage.history(host.now()),
-      signal: abort.signal,
+      signal: AbortSignal.any([abort.signal, over.signal]),
       fetched: (ms) => Object.assign(trace, { fetches: trace.fetches + 1, fetchMs: trace.fetchMs + ms }),
     });
     const tellsCause = isLoopback(host.env.PUBLIC_URL);
@@ -317,6 +318,7 @@ async function admitAndRun(
       quota: admission.quota(config.limits, host.now()),
     }));
   } finally {
+    over.abort(); // requests that the tool did not wait for
     if (ticket !== undefined) admission.release(ticket); // does nothing to a settled call
     // A tool that must not run twice and may have written keeps its key: nothing is known of the outcome.
     const mayHaveWritten = once && (run === undefined || (run.failure !== undefined && unknownEnds.has(run.failure)));

@@ -3,8 +3,12 @@
 import { createServer } from "node:http";
 import { gzipSync } from "node:zlib";
 import { afterEach, expect, onTestFinished, test, vi } from "vitest";
+import * as z from "zod";
 import { listenOnLoopback } from "../../dev/loopback.ts";
 import { type Outside, localHosts } from "../../src/adapters/tool-fetch.ts";
+import { catalogue } from "../../src/tools/catalogue.ts";
+import { type Tool, type ToolContext, defineTool, isFailure } from "../../src/tools/tool.ts";
+import { request as aCall, startHost } from "../support/call-host.ts";
 import { ask, env, problemOf, world } from "../support/outside-world.ts";
 
 afterEach(() => void vi.restoreAllMocks());
@@ -85,6 +89,40 @@ test("a silent host and a slow drip end with the time, and a call that ends take
   const ended = problemOf(ask("https://shipping.example/", {}, { ...silent, signal: abort.signal }));
   setTimeout(() => abort.abort("cancelled"), 50);
   expect(await ended).toMatchObject({ code: "fetch_failed" });
+});
+
+test("a request that the tool did not wait for ends with its call, and none begins after it", async () => {
+  const closed = Promise.withResolvers<void>();
+  const { env: bindings } = await aServer((request) => request.socket.on("close", () => closed.resolve()));
+  let late: Promise<{ code: string }> | undefined;
+  let fetch: ToolContext["fetch"] | undefined;
+  const tool = defineTool({
+    ...{ name: "asks_late", title: "Asks late", description: "Asks.", units: 1, scopes: ["tools:read"] },
+    hosts: ["shipping.example"],
+    input: z.strictObject({}),
+    output: z.strictObject({}),
+    annotations: { readOnly: true, idempotent: true, destructive: false },
+    failed: isFailure,
+    run: async (_input, context) => {
+      ({ fetch } = context);
+      late = problemOf(fetch("https://shipping.example/"));
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      return { data: {} };
+    },
+  });
+  (catalogue as Map<string, Tool>).set(tool.name, tool);
+  onTestFinished(() => void (catalogue as Map<string, Tool>).delete(tool.name));
+  const info = vi.spyOn(console, "info").mockImplementation(() => undefined);
+  const { call } = startHost({ host: { env: bindings as never } });
+  expect(await call({ ...aCall, tool: tool.name, args: {} })).toMatchObject({ receipt: { units: 1 } });
+  expect((await late)?.code).toBe("fetch_failed");
+  await closed.promise;
+  expect(
+    (await problemOf(fetch?.("https://shipping.example/") ?? Promise.reject(new Error("it did not run")))).code,
+  ).toBe("fetch_failed");
+  expect(info.mock.calls.map(([line]) => JSON.parse(String(line)) as unknown)).toContainEqual(
+    expect.objectContaining({ event: "call", outcome: "ok" }),
+  );
 });
 
 test("a tool that changes data and sends a request without an answer does not know the outcome", async () => {

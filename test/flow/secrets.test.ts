@@ -37,7 +37,7 @@ test("a secret is in force on the very next call, also after a change and a remo
     secrets: [
       {
         ...{ name: "shipping_api_key", meaning: "Key of your account at the shipping service", isSet: false },
-        ...{ setAt: null, setBy: null, tools: ["use_secrets"] },
+        ...{ setAt: null, setBy: null, tools: ["use_secrets", "ask_outside"] },
       },
     ],
   });
@@ -116,7 +116,7 @@ test("people set, replace and remove a secret on its page, which never shows a v
   expect((await use("digest")).data).toEqual({ digest: digestOf(value) });
   const after = await browser.page(path);
   expect(after.html).not.toContain(value);
-  expect(textOf(after.html)).toMatch(/set shipping_api_key.*by a member.*Used by use_secrets\./s);
+  expect(textOf(after.html)).toMatch(/set shipping_api_key.*by a member.*Used by use_secrets, ask_outside\./s);
   expect((await submit("/shipping_api_key/remove", {})).status).toBe(303);
   expect((await use("digest")).text).toMatch(/^secret_missing/);
 });
