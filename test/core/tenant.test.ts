@@ -123,6 +123,7 @@ test("an older program's copy gets defaults for missing limits, and one that lac
     pastDueSinceMs: null,
     leavingUntilMs: null,
     features: {},
+    secrets: {},
     keys: kept.keys.map((key) => ({ ...key, tools: null, unitsPerMonth: null, memberId: null })),
     limits: {
       ...{ ...limits, unitsPerHourByTool: {}, sessions: 2, sessionIdleSeconds: 30 },
