@@ -13,11 +13,11 @@ test("an act of the operator that is refused keeps what was entered, and says wh
   const staff = await anOperator();
   const refusals: [act: string, fields: Record<string, string>, status: number, why: RegExp][] = [
     ["links/new", theirs, 409, /linked to another tenant/],
-    ["links/new", { ...theirs, issuer: "nowhere" }, 400, /issuer: /],
+    ["links/new", { ...theirs, issuer: "nowhere" }, 400, /Issuer: /],
     ["move", { strategy: "schema", shard: "no-such-shard" }, 404, /There is no schema shard no-such-shard/],
     ["drop", { name: "Another <name>" }, 400, /must be the account's name/],
     ["restore", { backup: "one.ndjson", at: "2026-11-28T10:00:00Z" }, 400, /Name a backup or an instant/],
-    ["impersonate", { reason: "x".repeat(300) }, 400, /reason: /],
+    ["impersonate", { reason: "x".repeat(300) }, 400, /Reason: /],
   ];
   for (const [act, fields, status, why] of refusals) {
     const { html, status: answered } = await send(staff, `/admin/tenants/${id}/${act}`, fields);
