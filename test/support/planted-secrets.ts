@@ -51,18 +51,27 @@ export function withoutInvitations(mails: string): string {
   return mails.replaceAll(/\/invitation\?token=[^\s"\\]+/g, "/invitation?token=");
 }
 
-/** The files that a stopped system has left in its folder. */
-export async function* filePlaces(dir: string): AsyncGenerator<Place> {
-  for (const entry of await readdir(dir, { recursive: true, withFileTypes: true })) {
-    const path = join(entry.parentPath, entry.name);
+/** The files that a system has in its folder. One that goes away while the system runs is left out. */
+export async function* filePlaces(dir: string, folder = dir): AsyncGenerator<Place> {
+  for (const entry of (await unlessGone(readdir(folder, { withFileTypes: true }))) ?? []) {
+    const path = join(folder, entry.name);
     const name = relative(dir, path);
-    if (!entry.isFile() || isOwn(name)) continue;
+    if (isOwn(entry.isDirectory() ? `${name}/` : name)) continue;
+    if (entry.isDirectory()) yield* filePlaces(dir, path);
+    if (!entry.isFile()) continue;
     // As Latin 1, in which any bytes are a text.
-    yield {
-      name: `the file ${name}`,
-      text: await readFile(path, "latin1"),
-      valuesOnly: name.endsWith(".sqlite") || name.endsWith("-wal"),
-    };
+    const text = await unlessGone(readFile(path, "latin1"));
+    if (text === undefined) continue;
+    yield { name: `the file ${name}`, text, valuesOnly: name.endsWith(".sqlite") || name.endsWith("-wal") };
+  }
+}
+
+async function unlessGone<Value>(read: Promise<Value>): Promise<Value | undefined> {
+  try {
+    return await read;
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
+    throw error;
   }
 }
 
