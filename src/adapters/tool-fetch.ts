@@ -21,6 +21,7 @@ import {
 } from "../tools/outbound.ts";
 import type { ToolRequest } from "../tools/tool.ts";
 import { addressesOf } from "./dns.ts";
+import { wholeBody } from "./provider-http.ts";
 
 /** A person waits for the tool. */
 const TIMEOUT_MS = 10_000;
@@ -168,45 +169,13 @@ async function wholeAnswer(
     await response.body?.cancel().catch(() => undefined);
     throw tooLarge;
   }
-  const body = hasBody && response.body !== null ? await bounded(response.body, signal, tooLarge) : null;
+  const body =
+    hasBody && response.body !== null
+      ? await wholeBody(response.body, { maxBytes: MAX_ANSWER_BYTES, tooLarge, signal })
+      : null;
   // They describe the body as it was sent.
   for (const name of ["content-encoding", "content-length", "transfer-encoding"]) headers.delete(name);
   return new Response(body, { status, statusText, headers });
-}
-
-async function bounded(
-  body: ReadableStream<Uint8Array>,
-  signal: AbortSignal,
-  tooLarge: ToolProblem,
-): Promise<Uint8Array<ArrayBuffer>> {
-  const reader = body.getReader();
-  const { promise: ended, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => reject(new Error("the answer was aborted"));
-  signal.addEventListener("abort", onAbort, { once: true });
-  if (signal.aborted) onAbort();
-  const parts: Uint8Array[] = [];
-  let size = 0;
-  try {
-    for (;;) {
-      const { done, value } = await Promise.race([reader.read(), ended]);
-      if (done) break;
-      size += value.byteLength;
-      if (size > MAX_ANSWER_BYTES) throw tooLarge;
-      parts.push(value);
-    }
-  } catch (error) {
-    reader.cancel().catch(() => undefined);
-    throw error;
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
-  const whole = new Uint8Array(size);
-  let offset = 0;
-  for (const part of parts) {
-    whole.set(part, offset);
-    offset += part.byteLength;
-  }
-  return whole;
 }
 
 function refusal(hostname: string, { refused }: Refused): ToolProblem {
