@@ -60,14 +60,7 @@ export function toolContext(
     callId,
     files: createTenantFiles({ bucket: env.FILES, tenantId: id }),
     secrets,
-    fetch: async (url, request = {}) => {
-      const startedAtMs = Date.now();
-      try {
-        return await fetchOutside(url, request, outside);
-      } finally {
-        fetched(Date.now() - startedAtMs);
-      }
-    },
+    fetch: (url, request = {}) => timed(fetchOutside(url, request, outside), fetched),
     log: (event, fields = {}) =>
       log("info", secrets.hide(event), { ...secrets.hideIn(fields), callId, tenantId: id, tool: tool.name }),
   };
@@ -93,24 +86,26 @@ async function readSecret(env: ToolEnv, { id, secrets }: TenantConfig, name: str
   }
 }
 
+/** The same result. `spent` gets the milliseconds until it was there, or until it failed. */
+async function timed<Result>(work: Promise<Result>, spent: (ms: number) => void): Promise<Result> {
+  const startedAtMs = Date.now();
+  try {
+    return await work;
+  } finally {
+    spent(Date.now() - startedAtMs);
+  }
+}
+
 /**
  * The same rows. `spent` gets the milliseconds of each use of the database, with its waits; a transaction counts from its
  * begin to its end. Uses at the same time count each.
  */
 export function timedDb(db: TenantDb, spent: (ms: number) => void): TenantDb {
-  const timed = async <Result>(work: Promise<Result>): Promise<Result> => {
-    const startedAtMs = Date.now();
-    try {
-      return await work;
-    } finally {
-      spent(Date.now() - startedAtMs);
-    }
-  };
   return {
-    query: (text, params) => timed(db.query(text, params)),
-    values: (text, params) => timed(db.values(text, params)),
-    analytics: (text, params) => timed(db.analytics(text, params)),
-    transaction: (work: Parameters<TenantDb["transaction"]>[0]) => timed(db.transaction(work)),
+    query: (text, params) => timed(db.query(text, params), spent),
+    values: (text, params) => timed(db.values(text, params), spent),
+    analytics: (text, params) => timed(db.analytics(text, params), spent),
+    transaction: (work: Parameters<TenantDb["transaction"]>[0]) => timed(db.transaction(work), spent),
   } as TenantDb;
 }
 
