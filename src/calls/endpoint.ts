@@ -252,8 +252,9 @@ function serve(
     branding,
     register: (server) => {
       const states = callStates(context.env, principalOf(caller));
-      registerTools(server, toolsFor(body, catalogue, user, Date.now()), { callTool, states, streams });
-      registerProvided(server, body, { user, callTool, nowMs: Date.now() });
+      const nowMs = Date.now();
+      registerTools(server, toolsFor(body, catalogue, user, nowMs), { callTool, states, streams });
+      registerProvided(server, body, { user, callTool, nowMs });
       register?.(server);
     },
   });

@@ -14,7 +14,7 @@ import { setterOf, tenantSecretPurpose } from "../core/tenant/tool-secrets.ts";
 import { describeError, log } from "../log.ts";
 import { CallSecrets } from "../tools/call-secrets.ts";
 import { MAX_RESULT_BYTES, contentOf, resultBytes } from "../tools/content.ts";
-import { type Ask, type QuestionOptions, Questions, questionOf } from "../tools/question.ts";
+import { type Ask, type QuestionOptions, Questions } from "../tools/question.ts";
 import { TOOL_TIMEOUT_MS, type TenantDb, type Tool, type ToolContext, UnitMeter } from "../tools/tool.ts";
 
 export interface ToolRun {
@@ -139,16 +139,19 @@ export async function runTool(
   abort.signal.addEventListener("abort", onAbort, { once: true });
   const meter = new UnitMeter(tool);
   const limit = new TimeLimit(tool.timeoutMs ?? TOOL_TIMEOUT_MS, () => abort.abort(TIMED_OUT));
-  const questions = new Questions({ ...options, pause: (work) => limit.pausedFor(work) });
+  const questions = new Questions({
+    ...options,
+    pause: (work) => limit.pausedFor(work),
+    check: (question) => {
+      if (secrets.isIn(question)) throw new AppError("secret_in_result");
+    },
+  });
   try {
     // Assigned, not spread: a caller's context may have methods on its prototype.
     const full: ToolContext = Object.assign(context, {
       signal: abort.signal,
       charge: (units: number) => meter.charge(units),
-      ask: async <Shape extends z.ZodObject>(ask: Ask<Shape>) => {
-        if (secrets.isIn(questionOf(ask))) throw new AppError("secret_in_result");
-        return questions.ask(ask);
-      },
+      ask: <Shape extends z.ZodObject>(ask: Ask<Shape>) => questions.ask(ask),
       canAsk: questions.canAsk,
       // A client that does not take progress must not fail the tool.
       progress:

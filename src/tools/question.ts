@@ -29,16 +29,15 @@ const keywords = [
 const formats = ["email", "uri", "date", "date-time"];
 
 /**
- * The question for the client. `problem`: why the last answer was not accepted. Throws `TypeError` for a schema that no client can
+ * The question for the client. Throws `TypeError` for a schema that no client can
  * show; the message names the field and the remedy.
  */
-export function questionOf({ name = "answer", message, schema }: Ask, problem?: string): Question {
+export function questionOf({ name = "answer", message, schema }: Ask): Question {
   const { properties = {}, required = [] } = z.toJSONSchema(schema, { io: "input", target: "draft-2020-12" });
   const fields = Object.entries(properties).map(([field, each]) => [field, fieldOf(field, each)] as const);
-  const text = problem === undefined ? message : `${message} (The answer was not accepted: ${problem}.)`;
   return {
     name,
-    message: text,
+    message,
     schema: { type: "object", properties: Object.fromEntries(fields), required: [...required] },
   };
 }
@@ -55,6 +54,12 @@ export function readAnswer<Shape extends z.ZodObject>(
   if (parsed.success) return { answer: { action: "accept", content: parsed.data } };
   const problems = parsed.error.issues.map(({ path, message }) => `${path.join(".") || "the answer"}: ${message}`);
   return { problem: problems.join("; ") };
+}
+
+/** The same question, with the reason why the last answer was not accepted. */
+function withProblem(question: Question, problem: string | undefined): Question {
+  if (problem === undefined) return question;
+  return { ...question, message: `${question.message} (The answer was not accepted: ${problem}.)` };
 }
 
 function fieldOf(field: string, json: z.core.JSONSchema._JSONSchema): QuestionField {
@@ -86,6 +91,8 @@ export interface QuestionOptions {
   asking?: Asking | undefined;
   /** Sends a question on the call's stream, and waits for the answer. */
   askClient?: ((question: Question) => Promise<Answered>) | undefined;
+  /** Throws for a question that must not leave. */
+  check?: (question: Question) => void;
   /** Stops the tool's time limit while a person thinks. */
   pause: <Result>(work: Promise<Result>) => Promise<Result>;
 }
@@ -117,19 +124,20 @@ export class Questions {
   async ask<Shape extends z.ZodObject>(ask: Ask<Shape>): Promise<AskAnswer<z.infer<Shape>>> {
     const { asking, askClient, pause } = this.#options;
     const question = questionOf(ask);
+    this.#options.check?.(question);
     if (asking === undefined) throw new AppError("question_unsupported", `It asks: ${question.message}`);
     const given = Object.hasOwn(asking.answers, question.name) ? asking.answers[question.name] : undefined;
     if (asking.form === "input") {
       const read = given && readAnswer(ask.schema, given);
       if (read !== undefined && "answer" in read) return read.answer;
-      this.#open = questionOf(ask, read?.problem);
+      this.#open = withProblem(question, read?.problem);
       throw new Asked("the call waits for an answer");
     }
     // Without its object a call has no stream for questions.
     if (askClient === undefined) throw new AppError("tenant_unavailable");
     let problem: string | undefined;
     for (let tries = 0; tries < MAX_TRIES; tries += 1) {
-      const read = readAnswer(ask.schema, await pause(askClient(questionOf(ask, problem))));
+      const read = readAnswer(ask.schema, await pause(askClient(withProblem(question, problem))));
       if ("answer" in read) return read.answer;
       ({ problem } = read);
     }
